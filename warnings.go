@@ -160,7 +160,7 @@ func (h *Handler) ruleWarnings() (warnings []warning) {
 				rule = "claims." + q.Claim + " == true"
 			}
 			warnings = append(warnings, warningOf("keys-without-email",
-				"require claim %s: it refuses all API keys of users, which do not have this claim; to accept them, "+
+				"require claim %s: it refuses all API keys, those of users too, which do not have this claim; to accept them, "+
 					"write: require expression `!has(claims.iss) || %s`", q.Claim, rule))
 		}
 	}

@@ -149,8 +149,8 @@ func (l *Letter) address(config *Config, base, purpose, token string) {
 	}
 }
 
-// tell mails a notice to a user who has an address, which no limit holds up, about what has happened.
-// If that fails, it is logged.
+// tell mails a notice to a user who has an address, about what has happened. If that fails, it is
+// logged.
 func (l *LogIns) tell(ctx context.Context, kind string, user store.User, asker Asker) {
 	if l.mails == nil || user.Address() == "" {
 		return

@@ -27,6 +27,7 @@ type Mails struct {
 	mailers   store.Latest[mail.Mailer]
 	outbox    *mail.Outbox
 	addresses *Throttle
+	notices   *Throttle // to an address
 	clients   *Throttle
 	full      outage.Outage
 	unwritten outage.Outage // never ends, so that it is logged now and then
@@ -62,6 +63,7 @@ func newMails(shared *site, attempts *Attempts, mailer *mail.Mailer) *Mails {
 	m := &Mails{
 		site:      shared,
 		addresses: attempts.NewThrottle("mails to an address", limits.PerAddress, time.Hour),
+		notices:   attempts.NewThrottle("notices to an address", noticesPerMail*limits.PerAddress, time.Hour),
 		clients:   attempts.NewThrottle("mails of a client", limits.PerClient, time.Hour),
 	}
 	m.mailers.Add(mailer)
@@ -120,9 +122,20 @@ func (m *Mails) isDropped(message mail.Message, err error) bool {
 	return true
 }
 
-// Tell queues a mail as Queue does, but without limits: for a notice that nobody can suppress by
-// using up the mails of the address, and that nobody can cause often.
+// noticesPerMail is how many notices an address gets for each other mail that it may get.
+const noticesPerMail = 4
+
+// Tell queues a notice as Queue queues a mail. Notices have a limit of their own, so that nobody can
+// suppress them by using up the other mails of the address, nor flood it. What is beyond is dropped.
 func (m *Mails) Tell(ctx context.Context, message mail.Message, client Client) error {
+	key, err := store.EmailKey(message.To)
+	if err != nil {
+		return refusal.Property("email", "format", err)
+	}
+	if _, wait := m.notices.Begin(ctx, key, m.Now()); wait > 0 {
+		mail.Count(message.Kind, "limited")
+		return nil
+	}
 	return StoreRefusal(m.queue(ctx, message, client))
 }
 

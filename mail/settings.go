@@ -34,7 +34,8 @@ type Settings struct {
 	RetryFor caddy.Duration `json:"retry_for,omitempty"`
 
 	// PerAddress is the maximum number of mails per hour to one address, so that nobody can
-	// fill the mailbox of somebody else. Default: `5`.
+	// fill the mailbox of somebody else. Notices, as of a new password, are counted apart, up to 4
+	// times as many. Default: `5`.
 	PerAddress int `json:"per_address,omitempty"`
 
 	// PerClient is the maximum number of mails per hour that one client IP address can

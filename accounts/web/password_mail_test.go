@@ -62,3 +62,26 @@ func TestMailsAboutPasswords(t *testing.T) {
 		t.Errorf("in German: %+v", mail)
 	}
 }
+
+// Whoever has an account with the address of somebody else cannot flood it by changing the password.
+func TestThreatPasswordMailsFlood(t *testing.T) {
+	server := sitetest.NewSMTPServer(t).Start()
+	file := filepath.Join(sitetest.TempDir(t), "users.db")
+	options := mailOption(server, "per_address 1\n per_client 1000")
+	p := &postbox{Site: sitetest.Serve(t, sitetest.AccountsBody(file, options)), server: server}
+	token := p.SignedUp("victim@example.com").Token
+	passwords := []string{sitetest.GoodPassword, otherPassword}
+	for i := range 8 {
+		p.MustAnswer(204, p.Post("/auth/password", sitetest.JSON{
+			"currentPassword": passwords[i%2], "newPassword": passwords[(i+1)%2],
+		}, bearer(token)), "a change")
+	}
+	p.MustAnswer(202, p.Post("/auth/forgot", sitetest.JSON{"email": "victim@example.com"}), "forgot")
+	notices := 0
+	for p.any().Code == "" {
+		notices++
+	}
+	if notices != 4 {
+		t.Errorf("%d notices", notices)
+	}
+}

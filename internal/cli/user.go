@@ -92,12 +92,28 @@ func (o *operator) chooseSites() (storage json.RawMessage, err error) {
 	for _, site := range o.sites {
 		if !bytes.Equal(site.StoreRaw, o.sites[0].StoreRaw) {
 			return nil, fmt.Errorf(
-				"%s has accounts with different stores; choose one with --store <path> instead of --config",
-				config.file,
+				"%s has accounts with different stores%s; choose one with --store <path> instead of --config",
+				config.file, storePaths(o.sites),
 			)
 		}
 	}
 	return config.storage, nil
+}
+
+// storePaths returns the files of the sites in parentheses, without those in databases; empty if there
+// are none.
+func storePaths(sites []*accounts.Config) string {
+	var paths []string
+	for _, site := range sites {
+		path, err := filestore.Path(site.StoreRaw)
+		if err == nil && path != "" && !slices.Contains(paths, path) {
+			paths = append(paths, path)
+		}
+	}
+	if len(paths) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(paths, ", ") + ")"
 }
 
 // user returns the user that the argument names.

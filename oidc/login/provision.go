@@ -34,11 +34,9 @@ func (l *Login) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("%s: %s: %w", l.Name, name, err)
 		}
 		if *options[name], err = caddy.NewReplacer().ReplaceOrErr(value, true, true); err != nil {
-			if name == "client_secret" { // the text in braces may be part of the secret
-				err = errors.New("it has a placeholder without a value when the config is loaded; " +
-					config.WhyEmpty(value) + " Use {env.NAME} or {file./path}")
-			}
-			return fmt.Errorf("%s: %s: %w", l.Name, name, err)
+			// without err, which may quote a part of the secret
+			return fmt.Errorf("%s: %s: it has a placeholder without a value when the config is loaded; %s "+
+				"Use {env.NAME} or {file./path}", l.Name, name, config.WhyEmpty(value))
 		}
 		if value != "" && *options[name] == "" {
 			return fmt.Errorf("%s: %s is empty; %s", l.Name, name, config.WhyEmpty(value))

@@ -84,6 +84,9 @@ func (p *Provider) checkProfile() error {
 	return nil
 }
 
+// userNames are the claims by which users log in.
+var userNames = []string{"email", "username", "preferred_username"}
+
 // checkRenamed returns an error for a claim with another name for the client, by which the client
 // would trust what it should not.
 func (p *Provider) checkRenamed(name, claim string) error {
@@ -91,6 +94,12 @@ func (p *Provider) checkRenamed(name, claim string) error {
 	case name == "" || claim == "" || protocol.Among(protocol.TokenClaims, name) || name == "email_verified":
 		return fmt.Errorf("rename_claim %s %s: a client would take the claim %s for another one; choose another name",
 			name, claim, name)
+	case slices.Contains(userNames, claim): // which are unique, so they may name the user
+		if name == "preferred_username" || !strings.EqualFold(name, "email") && !protocol.Among(decidingClaims, name) {
+			return nil
+		}
+		return fmt.Errorf("rename_claim %s %s: users choose %[2]s themselves, and a client would trust %[1]s; name "+
+			"another claim", name, claim)
 	case p.Accounts == nil || !slices.Contains(p.Accounts.Profile, claim) || slices.Contains(p.UserEditable, claim):
 		return nil
 	case slices.Contains(standardClaims["profile"], name) && !protocol.Among(decidingClaims, name):

@@ -76,6 +76,20 @@ func TestThreatProfileNames(t *testing.T) {
 			t.Errorf("rename_claim %s, which the operator sets: %v", c.renamed, err)
 		}
 	}
+	for _, renamed := range []string{
+		"groups username", "roles preferred_username", "email username", "groups email", "Email username",
+	} {
+		client := "client app {\n public\n redirect_uri https://app.example/\n rename_claim " + renamed + "\n}\n"
+		if err := check("name", client); err == nil || !strings.Contains(err.Error(), "rename_claim "+renamed+": users") {
+			t.Errorf("rename_claim %s: %v", renamed, err)
+		}
+	}
+	for _, renamed := range []string{"preferred_username email", "upn username", "login preferred_username"} {
+		client := "client app {\n public\n redirect_uri https://app.example/\n rename_claim " + renamed + "\n}\n"
+		if err := check("name", client); err != nil {
+			t.Errorf("control: rename_claim %s: %v", renamed, err)
+		}
+	}
 	if err := check(
 		"name nickname", "client app {\n public\n redirect_uri https://app.example/\n rename_claim nickname name\n"+
 			" rename_claim groups roles\n}",
