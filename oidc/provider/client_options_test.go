@@ -295,3 +295,29 @@ func headerOf(t *testing.T, token string) (header sitetest.JSON) {
 	}
 	return header
 }
+
+// A client in the store that the config would refuse is refused as unknown, and the log says why; the
+// store works.
+func TestClientOfStoreNotValid(t *testing.T) {
+	s := serve(t, "", "")
+	withStore := &accountstest.CommandLine{TB: t, Where: []string{"--store", filepath.Join(s.dir, "users.db")}}
+	withConfig := &accountstest.CommandLine{TB: t, Where: []string{"--config", s.config}}
+	add := []string{"client", "add", "--public", "--redirect-uri", appCallback, "--rename-claim", "groups=name", "wiki"}
+	withConfig.Refuses("", "rename_claim groups name: users set name themselves", add...)
+	withStore.Must("", add...)
+	b := s.browser()
+	b.SignUp("alice@example.com")
+	path := strings.TrimPrefix(s.authorizeURL("wiki", nil), s.URL)
+	if got := b.Get(path); got.Status != http.StatusBadRequest || !strings.Contains(got.Body, "no client") {
+		t.Errorf("%d %s", got.Status, got.Body)
+	}
+	log := s.Log()
+	if strings.Count(log, "#client-not-valid") != 1 || strings.Contains(log, "store is not working") {
+		t.Errorf("the log is %s", log)
+	}
+	withConfig.Refuses("", "rename_claim groups name", "client", "update", "--rename-claim", "groups=name", "wiki")
+	withConfig.Must("", "client", "update", "--rename-claim", "groups=roles", "wiki")
+	if got := b.Get(path); got.Status != http.StatusSeeOther {
+		t.Errorf("control: %d %s", got.Status, got.Body)
+	}
+}

@@ -374,7 +374,8 @@ type clients struct {
 	documents  *clientDocuments // nil without
 	// proved remembers the secrets that had a hash, since to hash is slow on
 	// purpose: by the hash, the SHA-256 of the secret.
-	proved sync.Map
+	proved  sync.Map
+	invalid sync.Map // IDs of clients in the store of which the log has said that they are not valid
 }
 
 func newClients(p *Provider) (*clients, error) {
@@ -408,8 +409,8 @@ func newClients(p *Provider) (*clients, error) {
 	return all, nil
 }
 
-// sayHidden logs clients in the store that are hidden by the config.
-func (c *clients) sayHidden(ctx context.Context) {
+// sayUnused logs clients in the store that are hidden by the config, or not valid with it.
+func (c *clients) sayUnused(ctx context.Context) {
 	records, err := c.provider.accounts.Store().Records(ctx, kindClient, "", c.provider.accounts.Now())
 	if err != nil {
 		return // the accounts log that the store fails
@@ -422,7 +423,18 @@ func (c *clients) sayHidden(ctx context.Context) {
 				help.See("client-id-twice"),
 				zap.String("client_id", record.ID),
 			)
+			continue
 		}
+		_, _ = c.registered(ctx, record.ID)
+	}
+}
+
+// sayInvalid logs once that a client in the store is not valid with this config, so that nobody can log
+// in to it.
+func (c *clients) sayInvalid(id string, err error) {
+	if _, said := c.invalid.LoadOrStore(id, true); !said {
+		c.provider.log.Warn("client in the user store is not valid, so it is refused; change it with caddy jwt client update",
+			help.See("client-not-valid"), zap.String("client_id", id), zap.Error(err))
 	}
 }
 
@@ -449,7 +461,8 @@ func (c *clients) registered(ctx context.Context, id string) (*Client, error) {
 		return nil, err
 	}
 	if err := client.resolve(c.provider); err != nil {
-		return nil, fmt.Errorf("client %s in the store: %w", id, err)
+		c.sayInvalid(id, err)
+		return nil, errNotFound
 	}
 	return &client, nil
 }

@@ -100,10 +100,10 @@ func addClientFlags(cmd *cobra.Command) {
 }
 
 func addClient(ctx context.Context, cmd *cobra.Command, args []string, users store.UserStore) error {
-	if err := notInConfig(cmd, args[0]); err != nil {
+	client := clientOf(cmd, args[0])
+	if err := client.fitsConfig(cmd, true); err != nil {
 		return err
 	}
-	client := clientOf(cmd, args[0])
 	secret := ""
 	if !client.Public && client.PublicKey == "" {
 		secret = store.RandomToken(32)
@@ -208,20 +208,25 @@ func checkNewClient(cmd *cobra.Command, args []string) error {
 	return err
 }
 
-// notInConfig returns an error if the config has a client with the ID, because servers use
-// that one.
-func notInConfig(cmd *cobra.Command, id string) error {
+// fitsConfig returns an error if a provider in the config would refuse the client. A new one must not
+// have the ID of a client in the config either, because servers use that one.
+func (c Client) fitsConfig(cmd *cobra.Command, isNew bool) error {
 	providers, err := cli.HandlersOf(cmd, "oidc_provider")
 	for _, text := range providers {
 		var provider Provider
 		if err := json.Unmarshal(text, &provider); err != nil {
 			return err
 		}
-		if slices.ContainsFunc(provider.Clients, func(c *Client) bool { return c != nil && c.ID == id }) {
+		if isNew && slices.ContainsFunc(provider.Clients, func(in *Client) bool { return in != nil && in.ID == c.ID }) {
 			return fmt.Errorf(
 				"the config already has a client %s, of issuer %s; change it there, or choose another ID",
-				id, provider.Issuer,
+				c.ID, provider.Issuer,
 			)
+		}
+		for name, claim := range c.RenameClaims {
+			if err := provider.checkRenamed(name, claim); err != nil {
+				return fmt.Errorf("issuer %s: %w", provider.Issuer, err)
+			}
 		}
 	}
 	return err

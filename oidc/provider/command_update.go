@@ -51,6 +51,9 @@ func updateClient(ctx context.Context, cmd *cobra.Command, args []string, users 
 			return fmt.Errorf("client %s authenticates by a %s key and has no secret; delete it and add it again",
 				client.ID, authenticates)
 		}
+		if err := client.fitsConfig(cmd, false); err != nil {
+			return err
+		}
 		_, err := client.asChecked()
 		return err
 	})

@@ -236,7 +236,7 @@ func (p *Provider) provision(ctx caddy.Context) error {
 		return err
 	}
 	config.AtStart(ctx, func() error {
-		p.clients.sayHidden(ctx)
+		p.clients.sayUnused(ctx)
 		return nil
 	})
 	if p.pages, err = newPages(p.accounts, p.Templates); err != nil {
