@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/caddy-jwt/caddy-jwt/internal/place"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -17,7 +18,7 @@ func shadowWarnings(at place.Place) (warnings []warning) {
 		own = at.Siblings[i].MatcherSets
 	}
 	for _, route := range at.Earlier {
-		if !isForAll(route) && !reflect.DeepEqual(route.MatcherSets, own) {
+		if !covers(route.MatcherSets, own) {
 			continue // such as a public path
 		}
 		if name := answering(route); name != "" {
@@ -27,6 +28,46 @@ func shadowWarnings(at place.Place) (warnings []warning) {
 		}
 	}
 	return nil
+}
+
+// covers reports whether matchers match each request that others match, as far as that can be told:
+// all, the same, or paths below the same prefix.
+func covers(sets, others caddyhttp.MatcherSets) bool {
+	if len(sets) == 0 || reflect.DeepEqual(sets, others) {
+		return true
+	}
+	return slices.ContainsFunc(sets, func(set caddyhttp.MatcherSet) bool {
+		paths, ok := onlyPaths(set)
+		if !ok {
+			return false
+		}
+		return slices.ContainsFunc(paths, func(path string) bool {
+			prefix, all := strings.CutSuffix(path, "*")
+			return all && (strings.Trim(prefix, "/") == "" || len(others) > 0 && isBelow(prefix, others))
+		})
+	})
+}
+
+// isBelow reports whether matchers only match paths that begin with a prefix.
+func isBelow(prefix string, sets caddyhttp.MatcherSets) bool {
+	return !slices.ContainsFunc(sets, func(set caddyhttp.MatcherSet) bool {
+		paths, ok := onlyPaths(set)
+		return !ok || slices.ContainsFunc(paths, func(path string) bool { return !strings.HasPrefix(path, prefix) })
+	})
+}
+
+// onlyPaths returns the paths of a matcher set that has no other matcher.
+func onlyPaths(set caddyhttp.MatcherSet) (paths caddyhttp.MatchPath, ok bool) {
+	if len(set) != 1 {
+		return nil, false
+	}
+	switch matcher := set[0].(type) {
+	case *caddyhttp.MatchPath:
+		return *matcher, true
+	case caddyhttp.MatchPath:
+		return matcher, true
+	}
+	return nil, false
 }
 
 // answering returns the directive of a route that answers all requests; empty if there is none.
@@ -40,7 +81,7 @@ func answering(route caddyhttp.Route) string {
 			return handler.Name
 		}
 		for _, inner := range handler.Routes {
-			if name := answering(inner); name != "" && isForAll(inner) {
+			if name := answering(inner); name != "" && covers(inner.MatcherSets, nil) {
 				return name
 			}
 		}
@@ -51,10 +92,10 @@ func answering(route caddyhttp.Route) string {
 // answers reports whether a handler answers each request with content, and passes none on.
 func answers(handler place.Handler) bool {
 	switch handler.Name {
-	case "static_response": // a redirect, or the end of the connection, gives nothing away
+	case "static_response": // a redirect, an error, or the end of the connection gives nothing away
 		var response caddyhttp.StaticResponse
 		return json.Unmarshal(handler.Text, &response) == nil && !response.Abort &&
-			response.Headers.Get("Location") == ""
+			slices.Contains([]string{"", "200"}, string(response.StatusCode))
 	case "file_server":
 		var files struct {
 			PassThru bool `json:"pass_thru"`

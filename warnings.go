@@ -160,8 +160,8 @@ func (h *Handler) ruleWarnings() (warnings []warning) {
 				rule = "claims." + q.Claim + " == true"
 			}
 			warnings = append(warnings, warningOf("keys-without-email",
-				"require claim %s: it refuses all API keys, those of users too, which do not have this claim; to accept them, "+
-					"write: require expression `!has(claims.iss) || %s`", q.Claim, rule))
+				"require claim %s: it refuses all API keys, those of users too, which do not have this claim; to "+
+					"accept them, write: require expression `!has(claims.iss) || %s`", q.Claim, rule))
 		}
 	}
 	return warnings

@@ -19,7 +19,7 @@ type OtherError struct {
 // Error says what to do if the program is Caddy, or checks what Caddy can do.
 func (e *OtherError) Error() string {
 	return fmt.Sprintf("%s belongs to the user %s, but this program runs as %s, so it is not used; "+
-		"if Caddy runs as %[3]s, run: sudo chown %[3]s %[1]s", e.Path, e.Owner, e.Runner)
+		"if it is a file of Caddy's, and Caddy runs as %[3]s, run: sudo chown %[3]s %[1]s", e.Path, e.Owner, e.Runner)
 }
 
 // OfCommand returns an error with the advice for somebody who typed a command.

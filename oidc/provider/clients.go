@@ -433,8 +433,10 @@ func (c *clients) sayUnused(ctx context.Context) {
 // in to it.
 func (c *clients) sayInvalid(id string, err error) {
 	if _, said := c.invalid.LoadOrStore(id, true); !said {
-		c.provider.log.Warn("client in the user store is not valid, so it is refused; change it with caddy jwt client update",
-			help.See("client-not-valid"), zap.String("client_id", id), zap.Error(err))
+		c.provider.log.Warn(
+			"client in the user store is not valid, so it is refused; change it with caddy jwt client update",
+			help.See("client-not-valid"), zap.String("client_id", id), zap.Error(err),
+		)
 	}
 }
 
