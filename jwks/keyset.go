@@ -310,7 +310,8 @@ func (c *KeySet) noKeys() *refusal.Error {
 			c.Name(), c.fetchedAt.Format(time.RFC3339),
 		)
 	}
-	return &refusal.Error{Reason: refusal.KeysUnavailable, Detail: c.Name() + " was never loaded: " + c.complaints,
+	why := cmp.Or(c.complaints, "there is no answer yet")
+	return &refusal.Error{Reason: refusal.KeysUnavailable, Detail: c.Name() + " was never loaded: " + why,
 		RetryAfter: max(time.Second, c.nextRetry.Sub(clock.Now()))}
 }
 

@@ -36,6 +36,8 @@ const (
 		"that are assigned to the application"
 	faultKeys fault = "the key set of the provider is not usable; compare jwks_uri in its discovery document with " +
 		"its documentation, and issuer with the provider"
+	faultKey fault = "the ID token is signed with a key that the provider does not publish; compare jwks_uri in its " +
+		"discovery document with its documentation; a provider that replaces its keys must publish new ones first"
 	faultHash    fault = "at_hash of the ID token does not fit the access token; the provider must correct it"
 	faultSubject fault = "the ID token has no ID of the user (sub); the provider must set it, maybe by a mapper of " +
 		"the application"

@@ -48,6 +48,11 @@ func TestLoginFaultsAreTold(t *testing.T) {
 			delete(c, "at_hash")
 			return sitetest.SignExactly(t, "HS256", []byte("x"), sitetest.JSON{"alg": "HS256"}, c)
 		}}, 401, refused, "the ID token is not valid"},
+		"a key that is not published": {sitetest.Lies{Sign: func(c sitetest.JSON) string {
+			return sitetest.SignExactly(
+				t, "RS256", sitetest.Keys().StrangerRSA, sitetest.JSON{"alg": "RS256", "kid": "another"}, c,
+			)
+		}}, 401, refused, "a key that the provider does not publish"},
 		"another issuer": {
 			claims(func(c sitetest.JSON) { c["iss"] = "https://other.example" }), 401, refused, "write issuer exactly",
 		},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/caddy-jwt/caddy-jwt/jwks"
 	"github.com/caddy-jwt/caddy-jwt/jwt"
@@ -42,6 +43,8 @@ func (s *signatures) failure(err error) error {
 		switch refused.Reason {
 		case refusal.TokenTooLarge:
 			return faulty(faultTooLarge, "%s", refused.Detail)
+		case refusal.UnknownKey:
+			return faulty(faultKey, "%s: %s", s.keys.Name(), strings.TrimPrefix(refused.Detail, `issuer "" `))
 		case refusal.KeysUnavailable, refusal.KeysStale:
 			if failed := s.keys.Failure(); failed != nil && !jwks.IsOutage(failed) {
 				return misconfigured(faultKeys, "%.500s", failed)
