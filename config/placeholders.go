@@ -59,8 +59,9 @@ func ResolveList(option string, values []string) error {
 	return nil
 }
 
-// shellVariable matches a variable as shells and .env files have them: $NAME, ${NAME} or %NAME%.
-var shellVariable = regexp.MustCompile(`^(\$[A-Z_][A-Z0-9_]{2,}|\$\{\w+\}|%[A-Z_][A-Z0-9_]{2,}%)$`)
+// shellVariable matches a variable as shells and .env files have them: $NAME, ${NAME}, %NAME% or
+// $env:NAME.
+var shellVariable = regexp.MustCompile(`^(\$[A-Z_][A-Z0-9_]{2,}|\$\{\w+\}|\$env:\w+|%[A-Z_][A-Z0-9_]{2,}%)$`)
 
 // CheckVariable returns an error for a value of the config that is the name of a variable, written
 // as in a shell. Caddy does not replace it, so the name would be the secret. The error does not

@@ -93,7 +93,7 @@ type Login struct {
 
 	// IDClaim is the claim with the ID of the user, of a provider that knows no OpenID Connect.
 	// It must be one that never changes and is never given to another user, so no name and no
-	// address. Default: `sub`.
+	// address, which is refused. Default: `sub`.
 	IDClaim string `json:"id_claim,omitempty"`
 
 	// EmailClaim is the claim with the address, if it is not `email`. Only `email` can be marked

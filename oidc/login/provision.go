@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -19,6 +20,9 @@ import (
 	"github.com/caddy-jwt/caddy-jwt/store"
 	"github.com/caddyserver/caddy/v2"
 )
+
+// isAddressClaim matches claims with an address, whether inside another one or not.
+var isAddressClaim = regexp.MustCompile(`(?i)(^|\.)e?-?mail(_?address)?$`)
 
 // Provision resolves placeholders and checks the config.
 func (l *Login) Provision(ctx caddy.Context) error {
@@ -161,6 +165,10 @@ func (l *Login) check(from source) error {
 	}
 	if l.ClientID == "" {
 		return errors.New("client_id is missing; set the ID of this site at the provider")
+	}
+	if l.IDClaim == l.EmailClaim || isAddressClaim.MatchString(l.IDClaim) {
+		return fmt.Errorf("id_claim %s is an address, which may belong to somebody else one day; name the claim with "+
+			"the ID that the provider gives the user and never gives another, as in: id_claim id", l.IDClaim)
 	}
 	for _, scope := range l.Scopes {
 		if err := protocol.CheckScope(scope); err != nil {
