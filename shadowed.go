@@ -18,7 +18,7 @@ func shadowWarnings(at place.Place) (warnings []warning) {
 		own = at.Siblings[i].MatcherSets
 	}
 	for _, route := range at.Earlier {
-		if !covers(route.MatcherSets, own) {
+		if !covers(route, own) {
 			continue // such as a public path
 		}
 		if name := answering(route); name != "" {
@@ -30,10 +30,14 @@ func shadowWarnings(at place.Place) (warnings []warning) {
 	return nil
 }
 
-// covers reports whether matchers match each request that others match, as far as that can be told:
-// all, the same, or paths below the same prefix.
-func covers(sets, others caddyhttp.MatcherSets) bool {
-	if len(sets) == 0 || reflect.DeepEqual(sets, others) {
+// covers reports whether a route gets each request that matchers match, as far as that can be told:
+// all, those of the same matchers, or of paths below the same prefix.
+func covers(route caddyhttp.Route, others caddyhttp.MatcherSets) bool {
+	sets := route.MatcherSets
+	switch {
+	case len(sets) == 0:
+		return len(route.MatcherSetsRaw) == 0 // else it is not provisioned yet
+	case reflect.DeepEqual(sets, others):
 		return true
 	}
 	return slices.ContainsFunc(sets, func(set caddyhttp.MatcherSet) bool {
@@ -81,7 +85,7 @@ func answering(route caddyhttp.Route) string {
 			return handler.Name
 		}
 		for _, inner := range handler.Routes {
-			if name := answering(inner); name != "" && covers(inner.MatcherSets, nil) {
+			if name := answering(inner); name != "" && covers(inner, nil) {
 				return name
 			}
 		}

@@ -42,6 +42,10 @@ func TestThreatAnsweredBeforeJWT(t *testing.T) {
 		{"control: a part of them", "route {\n respond /private/a* ok\n " + forPrivate + "}", "/private/x", false, ""},
 		{"control: an error", "route {\n respond /x 401\n " + jwt + "}", "/x", false, ""},
 		{"control: an error for all", "route {\n respond no 401\n " + jwt + "}", "/x", false, ""},
+		{
+			"control: a public path in a block", "route {\n route {\n respond /health ok\n}\n " + jwt +
+				" respond content\n}", "/x", false, "",
+		},
 		{"control: after it", "route {\n " + jwt + " respond content\n}", "/x", false, ""},
 		{"control: Caddy's order", "respond content\n " + jwt, "/x", false, ""},
 		{"control: a public path", "route {\n respond /health ok\n " + jwt + " respond content\n}", "/x", false, ""},

@@ -166,7 +166,7 @@ func (l *Login) check(from source) error {
 	if l.ClientID == "" {
 		return errors.New("client_id is missing; set the ID of this site at the provider")
 	}
-	if l.IDClaim == l.EmailClaim || isAddressClaim.MatchString(l.IDClaim) {
+	if l.IDClaim == l.EmailClaim && l.IDClaim != "sub" || isAddressClaim.MatchString(l.IDClaim) {
 		return fmt.Errorf("id_claim %s is an address, which may belong to somebody else one day; name the claim with "+
 			"the ID that the provider gives the user and never gives another, as in: id_claim id", l.IDClaim)
 	}
